@@ -17,6 +17,7 @@ is measured with each grid.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shlex
 import statistics
@@ -190,7 +191,7 @@ def measure(number: int, to: Path, stages: Sequence[str]) -> None:
         pipeline = Pipeline(Settings(str(Path(folder) / "cache")), lambda *_: None)
         sizes = Sizes(None)
         speeds = Speeds(sizes, "float32")
-        networks: dict[tuple[str, str], Speed | None] = {}
+        asked: dict[tuple[str, str], Any] = {}
         for index in sorted(needed(jobs, sizes, wanted)) if wanted else range(len(jobs)):
             job = jobs[index]
             watch.seconds.clear()
@@ -201,13 +202,13 @@ def measure(number: int, to: Path, stages: Sequence[str]) -> None:
             result = run_task(pipeline, job.task, job.cell)
             total, peak = time.process_time() - start, peak_memory()
             print(f"[{index + 1}/{len(jobs)}] {result.status} {total:.1f} s: {job.title}", flush=True)
-            if result.status == "failed":
-                print(result.traceback)
+            if result.status == "failed":  # its rows would be missing without a word
+                sys.exit(f"{result.traceback}\nnot measured: {job.title}")
             if result.status != "ok":
                 continue
             parts = parts_of(job, sizes, watch.shares)
             assert parts is not None
-            networks[job.cell.dataset_label, job.cell.model_label] = speeds(job.cell)
+            asked[job.cell.dataset_label, job.cell.model_label] = job.cell
             taken = watch.stages(parts) if parts else {}
             for part in parts:
                 if part.stage not in taken:
@@ -220,16 +221,20 @@ def measure(number: int, to: Path, stages: Sequence[str]) -> None:
                         "seconds": round(seconds, 4), "memory": round(peak),
                     })  # fmt: skip
             assert not taken, f"no part of the job is {taken}"
-    measured = {
-        "stages": list(stages), "machine": processor(), "shares": watch.shares, "rows": rows,
-        "networks": [
+        networks = [  # not between jobs, whose peaks of memory it would raise
             {"dataset": dataset, "model": model, "speed": speed.model_dump()}
-            for (dataset, model), speed in networks.items() if speed
-        ],
-    }  # fmt: skip
+            for (dataset, model), cell in asked.items() if (speed := speeds(cell))
+        ]  # fmt: skip
+    measured = {"machine": processor(), "shares": watch.shares, "rows": rows, "networks": networks}
     unfinished = to.with_suffix(".part")
     unfinished.write_text(json.dumps(measured))
     unfinished.replace(to)
+
+
+def measured_file(folder: Path, number: int, stages: Sequence[str]) -> Path:
+    """Where a grid's rows wait for the others: of this machine, this version and these stages alone."""
+    what = json.dumps([GRIDS[number], stages, leakbench.__version__, processor()])
+    return folder / f"{number}-{hashlib.sha256(what.encode()).hexdigest()[:8]}.json"
 
 
 def processor() -> str:
@@ -270,7 +275,7 @@ def peak_memory() -> float:
     return int(status["VmHWM"].split()[0]) / 1024
 
 
-_RELUCTANCE = 0.03 * np.diag([1.0, 1.0, 0.1, 1.0, 0.1])
+_RELUCTANCE = 0.03 * np.diag([1.0, 1.0, 0.1, 1.0, 0.1, 1.0, 0.1])
 """Where rows can't tell sizes apart, seconds are put down to those of the steps: they are most of what grows with a
 network, and a fixed cost would tell the same for all."""
 
@@ -288,7 +293,10 @@ def fitted(rows: Sequence[Row], speeds: Sequence[Speed]) -> tuple[float, ...]:
     for _ in range(20):
         relative = sizes / np.sqrt(seconds * told)[:, None]
         scale = np.maximum(relative.max(0), 1e-30)
-        known, wanted = np.vstack([relative / scale, _RELUCTANCE]), np.append(np.sqrt(seconds / told), np.zeros(5))
+        known, wanted = (
+            np.vstack([relative / scale, _RELUCTANCE]),
+            np.append(np.sqrt(seconds / told), np.zeros(len(_RELUCTANCE))),
+        )
         weights = nnls(known, wanted)[0] / scale
         told = np.maximum(sizes @ weights, 0.01)
     return tuple(float(x) for x in weights)
@@ -312,8 +320,13 @@ def left_out(same: Sequence[Row], speeds: Sequence[Speed]) -> list[float]:
     return ratios
 
 
-def fit(rows: Sequence[Row], shares: Mapping[str, Any], command: str, networks: Sequence[Network]) -> CostTable:
-    """The table of rows, and how well rows tell each other."""
+def fit(
+    rows: Sequence[Row], shares: Mapping[str, Any], command: str, networks: Sequence[Network], date: str
+) -> CostTable:
+    """The table of rows, and how well rows tell each other. Networks that no row is of any more are left out."""
+    used = sorted({row.network for row in rows})
+    networks = [networks[number] for number in used]
+    rows = [row.model_copy(update={"network": used.index(row.network)}) for row in rows]
     speeds = [network.speed for network in networks]
     by_stage: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -327,7 +340,7 @@ def fit(rows: Sequence[Row], shares: Mapping[str, Any], command: str, networks: 
     print(f"{within_twice(every)} when told by other networks and T")
     return CostTable(
         command=command,
-        date=datetime.now(UTC).date().isoformat(),
+        date=date,
         version=leakbench.__version__,
         networks=tuple(networks),
         shares={plugin: {name: tuple(params) for name, params in each.items()} for plugin, each in shares.items()},
@@ -403,19 +416,18 @@ def main() -> None:
         return
     if given.fit:
         before = read_costs()
-        write(fit(before.rows, before.shares, before.command, before.networks))
+        write(fit(before.rows, before.shares, before.command, before.networks, before.date))
         return
     given.measured.mkdir(parents=True, exist_ok=True)
     if given.grid is not None:
-        measure(given.grid, given.measured / f"{given.grid}.json", given.stage)
+        measure(given.grid, measured_file(given.measured, given.grid, given.stage), given.stage)
         return
     numbers = [
         number for number, grid in enumerate(GRIDS) if not given.stage or grid.get("stage") in (None, *given.stage)
     ]
-    measured = [given.measured / f"{number}.json" for number in numbers]
+    measured = [measured_file(given.measured, number, given.stage) for number in numbers]
     for number, path in zip(numbers, measured, strict=True):
-        there = json.loads(path.read_bytes()) if path.exists() else {}
-        if (there.get("stages"), there.get("machine")) == (given.stage, processor()):
+        if path.exists():
             continue
         call = [sys.executable, __file__, "--grid", str(number), "--measured", str(given.measured)]
         call += [word for stage in given.stage for word in ("--stage", stage)]
@@ -448,7 +460,7 @@ def main() -> None:
         Row(network=where.index((part["machine"], row.pop("dataset"), row.pop("model"))), **row)
         for part in parts for row in part["rows"]
     ]  # fmt: skip
-    write(fit([*kept, *rows], shares, command, networks))
+    write(fit([*kept, *rows], shares, command, networks, datetime.now(UTC).date().isoformat()))
     for path in measured:
         path.unlink()  # the table has it all
     if not any(given.measured.iterdir()):
@@ -456,9 +468,8 @@ def main() -> None:
 
 
 def median(speeds: Sequence[Speed]) -> Speed:
-    return Speed(
-        ann=statistics.median(one.ann for one in speeds), spiking=statistics.median(one.spiking for one in speeds)
-    )
+    of = [one.model_dump() for one in speeds]
+    return Speed(**{name: statistics.median(one[name] for one in of) for name in Speed.model_fields})
 
 
 if __name__ == "__main__":

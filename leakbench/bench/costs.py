@@ -26,6 +26,10 @@ _FAR = 4
 """times the largest measured size, from which on an estimate is an extrapolation"""
 
 
+PerSize = tuple[float, float, float, float, float, float, float]
+"""one for each of :attr:`leakbench.bench.work.Part.sizes`"""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +41,7 @@ class Row(_Part):
     network: int
     """what it was measured on: its number among the table's networks"""
     timesteps: int
-    sizes: tuple[float, float, float, float, float]
+    sizes: PerSize
     seconds: float
     """of one thread's processor time"""
     memory: float
@@ -63,11 +67,22 @@ class CostTable(_Part):
     networks: tuple[Network, ...]
     shares: dict[str, dict[str, tuple[str, ...]]]
     """plugin -> name of what it shares with others -> the parameters that this depends on"""
-    weights: dict[str, tuple[float, float, float, float, float]]
+    weights: dict[str, PerSize]
     """stage -> seconds that it takes in any case, then for each unit of its other sizes those of a training step"""
     within_twice: float
     """share of the rows that are estimated within a factor of 2 from those of other data sets, models and T"""
     rows: tuple[Row, ...]
+
+    @property
+    def slowest(self) -> Speed:
+        """The slowest that was measured, of any network."""
+        of = [network.speed.model_dump() for network in self.networks]
+        return Speed(**{name: max(one[name] for one in of) for name in Speed.model_fields})
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """What was measured on."""
+        return tuple(dict.fromkeys(network.machine for network in self.networks))
 
     def seconds(self, part: Part, speed: Speed) -> float | None:
         """What a part takes on one thread, with a network of such a speed; None where its stage was not measured."""

@@ -57,21 +57,23 @@ class Part:
     """A share of a job that costs are measured of."""
 
     stage: str
-    once: float
-    """work beside the steps: preparation, calibration, last answers"""
-    each: float
-    """work of the steps: images that are attacked or trained on, times steps or passes"""
+    once: float = 0.0
+    """the network's work beside the steps: preparation, calibration, last answers"""
+    each: float = 0.0
+    """its work of the steps: images that are attacked or trained on, times steps or passes"""
     steps: int = 1
     """T; 1 where nothing spikes"""
     key: Hashable = None
     """parts of the same key are computed once; None: this one alone"""
+    other: Work = (0.0, 0.0)
+    """likewise, with no network of the run: of evaluation models, generators, pixels"""
     fixed: float = 1.0
     """whether what the stage takes whatever its sizes is counted: of a stage in several parts, by one of them"""
 
     @property
     def sizes(self) -> tuple[float, ...]:
         """What its seconds are a weighted sum of."""
-        return self.fixed, self.once, self.each, self.once * self.steps, self.each * self.steps
+        return self.fixed, self.once, self.each, self.once * self.steps, self.each * self.steps, *self.other
 
 
 @dataclass(frozen=True)
@@ -133,27 +135,31 @@ class Sizes:
 
 
 def parts_of(job: Job, sizes: Sizes, shares: Shares) -> list[Part] | None:
-    """The parts of a job; None where the data set or the network is not known."""
+    """The parts of a job; None where the data set is not known, or the network of what one takes part in."""
     cell = job.cell
-    data, macs = sizes.data(cell.dataset), sizes.macs(cell.model, cell.dataset)
-    if data is None or macs is None:
+    data = sizes.data(cell.dataset)
+    if data is None:
+        return None
+    match job.task, cell:
+        case "prepare", PreparationCell():
+            work = sizes.preparation(cell.leakage, cell.dataset, cell.part) or (0.0, 0.0)
+            if cell.part and not work[1]:
+                return []
+            stage = leakage_kind(cell.leakage).preparation_stage(cell.part, data.shape)
+            return [Part(stage, other=work, fixed=0.0 if cell.part else 1.0)]
+        case _, AnchorCell():
+            stage = f"{'fresh' if cell.fresh else 'usual'} anchor of {cell.leakage}"
+            return [Part(stage, other=(cell.images(data.classes) * data.pixels, 0.0))]
+    macs = sizes.macs(cell.model, cell.dataset)
+    if macs is None:
         return None
     match job.task, cell:
         case "ann", ReferenceCell():
             return list(_reference_ann(cell, data, macs))
         case "ann", _:
             return list(_ann(cell, data, macs))
-        case "prepare", PreparationCell():
-            once, each = sizes.preparation(cell.leakage, cell.dataset, cell.part) or (0.0, 0.0)
-            if cell.part and not each:
-                return []
-            stage = leakage_kind(cell.leakage).preparation_stage(cell.part, data.shape)
-            return [Part(stage, once, each, fixed=0.0 if cell.part else 1.0)]
         case _, ReferenceCell():
             return list(_reference(cell, data, macs, shares))
-        case _, AnchorCell():
-            stage = f"{'fresh' if cell.fresh else 'usual'} anchor of {cell.leakage}"
-            return [Part(stage, cell.images(data.classes) * data.pixels, 0.0)]
         case _, AttackCell():
             return list(_attack(cell, data, macs, shares))
         case _, UtilityCell():
@@ -204,7 +210,8 @@ def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> It
     variant, steps = cell.attack, _steps(cell)
     images = leakage_kind(cell.leakage).asked(cell, data.classes, data.training, data.test)
     public = (cell.dataset, cell.seed, cell.public)
-    yield from _shared(variant, public, data.pixels, shares)
+    for part in _shared(variant, public, data.pixels, shares):
+        yield replace(part, each=0.0, other=(0.0, part.each))
     running = [(member.name, _numbers(member.params)) for member in variant.members]
     running = running or [(variant.target, _numbers(variant.params))]
     # every image is answered at least once, however little effort is made
@@ -216,7 +223,7 @@ def _attack(cell: AttackCell, data: DataSize, macs: float, shares: Shares) -> It
     each = macs * networks * images * sum(_effort(target, params) for target, params in running)
     yield Part(_stage("attack", variant), once, each, steps)
     stage = f"{'check' if isinstance(cell, CheckCell) else 'metrics'} of {cell.leakage}"
-    yield Part(stage, data.pixels * images, macs * images, steps)
+    yield Part(stage, each=macs * images, steps=steps, other=(data.pixels * images, 0.0))
 
 
 def _steps(cell: UtilityCell) -> int:

@@ -55,7 +55,7 @@ def print_estimate(cells: Sequence[Cell], settings: Settings, workers: int) -> N
         ],
     )
     total = total_text(estimate, workers) if estimate.seconds else "how long it takes is unknown"
-    for line in [total, _WHOLE, *_missing(estimate), *_known(estimate, settings)]:
+    for line in [total, _WHOLE, *_missing(estimate), *(_known(estimate, settings) if estimate.seconds else [])]:
         for part in wrapped(line):
             echo(part)
 
@@ -112,8 +112,9 @@ def _known(estimate: RunEstimate, settings: Settings) -> list[str]:
 
     table = read_costs()
     share = f"{table.within_twice:.0%} of its rows are estimated within a factor of 2 from other sizes"
-    machines = " and ".join(dict.fromkeys(network.machine for network in table.networks))
-    lines = [f"measured on one thread of {machines} (LeakBench {table.version}, {table.date}): {share}"]
+    lines = [
+        f"measured on one thread of {' and '.join(table.machines)} (LeakBench {table.version}, {table.date}): {share}"
+    ]
     scaled = "scaled by how fast this processor trains the run's networks in its precision"
     lines.append(f"{scaled}; where cores are shared with other work, a run takes longer")
     if estimate.extrapolated > MUCH:

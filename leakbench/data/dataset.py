@@ -20,6 +20,15 @@ if TYPE_CHECKING:  # torch is imported where tensors are made: listing data sets
     from leakbench.contracts import InputRange
 
 
+PICTURES = 24
+"""pixels of the shorter side of pictures, at least: small evaluation models can't tell much of them"""
+
+
+def are_pictures(image_shape: tuple[int, int, int]) -> bool:
+    """Whether images [C, H, W] are in colour and not small."""
+    return image_shape[0] == 3 and min(image_shape[1:]) >= PICTURES
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images with their labels, in the source's order, often by class: draw at random, not the first n."""

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leakbench.contracts import Loop, Precision, arithmetic
+from leakbench.data.dataset import are_pictures
 from leakbench.models.training import Augmentation, Loss, Progress, Recipe, steps_of, train
 
 ImageShape = tuple[int, int, int]
 
-PICTURES = 24
-"""pixels of the shorter side from which on colour images are pictures: small judges can't tell much of them"""
 VIEWS = 8
 """views of an image over which the judges' answers are averaged"""
 LEAST_STEPS = 1000
@@ -268,11 +267,6 @@ class _MixerBlock(nn.Module):
 
 
 JUDGES: tuple[type[Judge], ...] = (BnConv, Mixer, Residual)
-
-
-def are_pictures(image_shape: ImageShape) -> bool:
-    """Whether images are in colour and not small."""
-    return image_shape[0] == 3 and min(image_shape[1:]) >= PICTURES
 
 
 def judges_of(image_shape: ImageShape) -> tuple[type[Judge], ...]:

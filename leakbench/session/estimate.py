@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rich.console import Console
+
 from leakbench.bench import costs, runner
 from leakbench.bench.costs import RunEstimate
 from leakbench.bench.jobs import jobs_of
@@ -20,6 +22,8 @@ from leakbench.leakage import compared_kind
 from leakbench.runtime.workspace import Settings, Workspace
 from leakbench.session.eta import spoken
 
+_TIMED_ABOVE = costs.SAID_ABOVE / 20
+"""seconds that a run takes on a slow machine, from which on it is estimated for this one"""
 MUCH = 0.1
 """share of extrapolated work that is worth a word"""
 
@@ -30,14 +34,19 @@ def estimated(
     stored: frozenset[int] = frozenset(),
     speeds: Callable[[BaseCell], Speed | None] | None = None,
 ) -> RunEstimate:
-    """The estimate, with how fast this machine trains the cells' networks in their precision if not otherwise said."""
+    """The estimate, with how fast this machine trains the cells' networks in their precision if not otherwise said.
+
+    On a terminal it says meanwhile that it times them.
+    """
     if settings.judges:  # nobody trains them
         preparing = {number: job.cell for number, job in enumerate(jobs_of(cells)) if job.task == "prepare"}
         stored |= {n for n, cell in preparing.items() if getattr(cell, "leakage", "") == compared_kind().name}
     sizes = Sizes(Path(settings.data) if settings.data else None)
-    return costs.estimate(
-        cells, sizes, costs.read_costs(), speeds or Speeds(sizes, cells[0].precision), stored
-    )  # all cells of a run have one precision
+    if speeds is not None:
+        return costs.estimate(cells, sizes, costs.read_costs(), speeds, stored)
+    with Console(stderr=True, emoji=False).status("timing the networks of the run"):
+        measured = Speeds(sizes, cells[0].precision)  # all cells of a run have one precision
+        return costs.estimate(cells, sizes, costs.read_costs(), measured, stored)
 
 
 def check_weights(cells: Sequence[Cell], settings: Settings) -> None:
@@ -53,10 +62,9 @@ def check_weights(cells: Sequence[Cell], settings: Settings) -> None:
 def say_if_long(cells: Sequence[Cell], settings: Settings, workers: int) -> tuple[float | None, ...]:
     """One line, on the error stream, of a run that takes longer than half an hour. Returns what each job may take
     (:attr:`RunEstimate.told`)."""
-    measured = [network.speed for network in costs.read_costs().networks]
-    slowest = Speed(ann=max(one.ann for one in measured), spiking=max(one.spiking for one in measured))
+    slowest = costs.read_costs().slowest
     expected = estimated(cells, settings, speeds=lambda _: slowest)
-    if expected.wall(workers) > costs.SAID_ABOVE:  # what takes a while itself: only where it matters
+    if expected.wall(workers) > _TIMED_ABOVE:  # what takes some seconds itself: only where they are few beside the run
         expected = estimated(cells, settings, stored_jobs(jobs_of(cells), settings))
     if expected.wall(workers) <= costs.SAID_ABOVE:
         return expected.told

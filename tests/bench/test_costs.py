@@ -18,6 +18,7 @@ from leakbench.bench.jobs import jobs_of
 from leakbench.bench.speed import Speed, Speeds
 from leakbench.bench.suites import cells_of
 from leakbench.bench.work import DataSize, Part, Sizes
+from leakbench.cells import BaseCell
 from leakbench.contracts import InputRange
 from leakbench.data import load_dataset
 from leakbench.models.judges import LEAST_STEPS
@@ -27,11 +28,12 @@ IMAGES, TEST, CLASSES = 1437, 360, 10
 MACS = (8 * 8 * 9 * 32 + 4 * 4 * 32 * 9 * 64 + 2 * 2 * 64 * 128 + 128 * 10) / 1e9
 """of vgg4 on them"""
 ONE = {"defense": ["han2020"], "preset": "quick", "controls": False, "dataset": "digits"}
-UNIT = Speed(ann=1.0, spiking=1.0)
-Weights = tuple[float, float, float, float, float]
-FIXED: Weights = (1, 0, 0, 0, 0)
-EACH: Weights = (0, 0, 1, 0, 0)
-SIMULATED: Weights = (0, 0, 0, 0, 1)
+UNIT = Speed(ann=1.0, spiking=1.0, other=1.0)
+Weights = tuple[float, float, float, float, float, float, float]
+FIXED: Weights = (1, 0, 0, 0, 0, 0, 0)
+EACH: Weights = (0, 0, 1, 0, 0, 0, 0)
+SIMULATED: Weights = (0, 0, 0, 0, 1, 0, 0)
+OTHERS: Weights = (0, 0, 0, 0, 0, 0, 1)
 
 
 def table(weights: Mapping[str, Weights], rows: tuple[Row, ...] = (), **shares: Any) -> CostTable:
@@ -43,7 +45,7 @@ def table(weights: Mapping[str, Weights], rows: tuple[Row, ...] = (), **shares: 
 
 
 def row(stage: str, size: float, memory: float) -> Row:
-    return Row(stage=stage, network=0, timesteps=1, sizes=(1, 0, size, 0, size), seconds=1, memory=memory)
+    return Row(stage=stage, network=0, timesteps=1, sizes=(1, 0, size, 0, size, 0, 0), seconds=1, memory=memory)
 
 
 def told(costs: CostTable, data: Path | None = None, **options: Any) -> RunEstimate:
@@ -60,15 +62,19 @@ def group(of: RunEstimate, title: str) -> Group:
 
 
 def test_a_part_takes_the_weighted_sum_of_its_sizes() -> None:
-    costs = table({"stage": (1, 2, 3, 4, 5)})
-    part = Part("stage", once=0.5, each=2.0, steps=10)
-    assert costs.seconds(part, UNIT) == 1 + 2 * 0.5 + 3 * 2 + 4 * 5 + 5 * 20
+    costs = table({"stage": (1, 2, 3, 4, 5, 6, 7)})
+    part = Part("stage", once=0.5, each=2.0, steps=10, other=(3.0, 4.0))
+    assert costs.seconds(part, UNIT) == 1 + 2 * 0.5 + 3 * 2 + 4 * 5 + 5 * 20 + 6 * 3 + 7 * 4
     assert costs.seconds(Part("another", 1.0, 1.0), UNIT) is None
 
 
 def test_a_faster_machine_takes_less_but_for_what_is_taken_in_any_case() -> None:
-    costs, part = table({"stage": (1, 2, 3, 4, 5)}), Part("stage", once=0.5, each=2.0, steps=10)
-    assert costs.seconds(part, Speed(ann=0.5, spiking=0.1)) == 1 + (2 * 0.5 + 3 * 2) / 2 + (4 * 5 + 5 * 20) / 10
+    costs = table({"stage": (1, 2, 3, 4, 5, 6, 7)})
+    part = Part("stage", once=0.5, each=2.0, steps=10, other=(3.0, 4.0))
+    faster = Speed(ann=0.5, spiking=0.1, other=0.2)
+    assert costs.seconds(part, faster) == pytest.approx(
+        1 + (2 * 0.5 + 3 * 2) / 2 + (4 * 5 + 5 * 20) / 10 + (6 * 3 + 7 * 4) / 5
+    )
 
 
 def test_each_network_of_a_run_has_a_speed_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +83,8 @@ def test_each_network_of_a_run_has_a_speed_of_its_own(tmp_path: Path, monkeypatc
     absent = small.model_copy(update={"dataset": "mnist"})
     speeds = Speeds(Sizes(tmp_path), "float32")
     first, second = speeds(small), speeds(wide)
-    assert first is not None and second is not None and first != second
+    assert first is not None and second is not None
+    assert (first.ann, first.spiking) != (second.ann, second.spiking)
     for one in (first, second):  # of no core more than a million million a second, of none less than a million
         assert 1e-3 < one.ann < 1e3
         assert 1e-3 < one.spiking < 1e3
@@ -91,6 +98,7 @@ def test_a_step_of_a_large_network_is_of_few_images_and_that_of_a_huge_one_is_no
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built, steps = [], []
+    speed._usual.cache_clear()
     build, gradients = speed.build_ann, speed.add_gradients
     monkeypatch.setattr(speed, "build_ann", lambda *given: built.append(given[0]) or build(*given))
     monkeypatch.setattr(speed, "add_gradients", lambda snn, x, *more: steps.append(len(x)) or gradients(snn, x, *more))
@@ -98,9 +106,10 @@ def test_a_step_of_a_large_network_is_of_few_images_and_that_of_a_huge_one_is_no
     monkeypatch.setattr(speed, "_SPIKING_WORK", 10.0)  # of which vgg9's image takes .19 a time step
     assert speed.measured_speed("vgg9", picture, "float32").spiking > 0
     assert set(steps) == {3}
+    built.clear()
     monkeypatch.setattr(speed, "_LARGEST", 0.3)  # of which vgg16's image takes .32
     assert speed.measured_speed("vgg16", picture, "float32").ann > 0
-    assert built == ["vgg9", "vgg16", "vgg9"]
+    assert built == ["vgg16"]  # vgg9, which it is taken for, was timed before
 
 
 def test_memory_is_that_of_the_nearest_size() -> None:
@@ -154,7 +163,7 @@ def test_an_ensemble_is_the_work_of_its_members() -> None:
 @pytest.mark.slow
 def test_what_an_attack_prepares_grows_with_its_images_no_more_than_their_own_answers_do() -> None:
     """The copies that it makes are the same however many images it draws."""
-    costs = table({"attack pruned": (0, 1, 0, 0, 0)})
+    costs = table({"attack pruned": (0, 1, 0, 0, 0, 0, 0)})
     few, many = (told(costs, attack="auto", images_per_class=n).seconds / MACS for n in (1, 10))
     assert many - few == pytest.approx(9 * CLASSES)
     assert few > 2 * 3 * 80 * CLASSES  # copies, rounds, and short ascents for each class
@@ -216,14 +225,46 @@ def test_evaluation_models_of_pictures_are_a_stage_of_their_own(tmp_path: Path) 
     arrays = {f"x_{part}": draw.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8) for part in ("train", "test")}
     np.savez(tmp_path / "mine.npz", **arrays, y_train=np.arange(8) % 2, y_test=np.arange(8) % 2)
     of = {"dataset": str(tmp_path / "mine.npz"), "model": "vgg4", "attack": "direct"}
-    assert seconds(table({"evaluation of inversion": EACH}), **of) == 0
-    assert seconds(table({"evaluation of inversion on pictures": EACH}), **of) > 0
+    assert seconds(table({"evaluation of inversion": OTHERS}), **of) == 0
+    assert seconds(table({"evaluation of inversion on pictures": OTHERS}), **of) > 0
+
+
+SINGLE = """
+from torch import nn
+
+
+def single(image_shape, classes, generator):
+    channels, height, width = image_shape
+    return nn.Sequential(nn.Flatten(), nn.Tanh(), nn.Linear(channels * height * width, classes))
+"""
+
+
+def test_evaluation_models_take_the_same_whatever_the_network_of_the_run_also_one_that_is_not_converted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "single.py").write_text(SINGLE)
+    single = f"{tmp_path / 'single.py'}:single"
+    costs = table({"evaluation of inversion": OTHERS})
+
+    def pace(cell: BaseCell) -> Speed:
+        ann = {"vgg4": 3.0, "vgg5": 5.0}.get(cell.model, 7.0)
+        return Speed(ann=ann, spiking=ann, other=2.0)
+
+    def evaluation(*models: str) -> tuple[float, int]:
+        cells = cells_of(make_config({**ONE, "attack": "direct", "model": list(models)}))
+        of = group(estimate(cells, Sizes(None), costs, pace), "evaluation models")
+        return of.seconds, of.unknown
+
+    alone = evaluation("vgg4")
+    assert alone[0] > 0 and alone[1] == 0
+    for models in (["vgg5"], ["vgg5", "vgg4"], [single], [single, "vgg5"]):
+        assert evaluation(*models) == alone
 
 
 @pytest.mark.slow
 def test_the_training_of_evaluation_models_scales_with_its_steps() -> None:
     """Of few images it takes as many steps as of more: its work is not that of a pass over the images."""
-    costs = table({"evaluation of inversion": EACH})
+    costs = table({"evaluation of inversion": OTHERS})
     # 5x5 and 3x3 convolutions on maps of 8x8, 8x8, 4x4 and 4x4, and the last layer
     bnconv = 64 * 25 * 32 + 64 * 9 * 32 * 64 + 16 * 9 * 64 * 96 + 16 * 9 * 96 * 96 + 96 * CLASSES
     # 16 patches of 2x2, and two blocks of two layers across them and two within
@@ -262,7 +303,7 @@ def test_a_missing_data_set_is_not_downloaded(tmp_path: Path, monkeypatch: pytes
         raise AssertionError("downloaded")
 
     monkeypatch.setattr("urllib.request.urlopen", fetched)
-    costs = table({"attack direct": FIXED, "metrics of inversion": (0, 0, 0, 0, 0)})
+    costs = table({"attack direct": FIXED, "metrics of inversion": (0, 0, 0, 0, 0, 0, 0)})
     of = told(costs, data=tmp_path, dataset=["cifar10", "digits"], attack="direct")
     assert of.missing == ("cifar10",)
     assert (group(of, "attack direct").unknown, of.seconds) == (1, 2)

@@ -10,16 +10,21 @@ from cli_said import Leakbench
 from tiny_runs import CELLS, Warm, artifacts, copied, forget
 
 from leakbench.bench import costs, speed
-from leakbench.bench.costs import CostTable, Network
+from leakbench.bench.costs import SAID_ABOVE, CostTable, Network
+from leakbench.bench.grid import make_config
 from leakbench.bench.speed import Speed
+from leakbench.bench.suites import cells_of
+from leakbench.runtime.workspace import Settings
+from leakbench.session.estimate import say_if_long
 
-UNIT = Speed(ann=1.0, spiking=1.0)
+UNIT = Speed(ann=1.0, spiking=1.0, other=1.0)
+Weights = tuple[float, float, float, float, float, float, float]
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float, float, float, float]]:
+def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, Weights]:
     """The weights of the table that the command reads: a test sets what stages take."""
-    weights: dict[str, tuple[float, float, float, float, float]] = {}
+    weights: dict[str, Weights] = {}
 
     def read() -> CostTable:
         return CostTable(
@@ -33,17 +38,15 @@ def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float, floa
     return weights
 
 
-def taking(seconds: float) -> tuple[float, float, float, float, float]:
-    return seconds, 0.0, 0.0, 0.0, 0.0
+def taking(seconds: float) -> Weights:
+    return seconds, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 
 
 def files() -> list[Path]:
     return sorted(Path.cwd().rglob("*"))
 
 
-def test_a_dry_run_prints_the_estimate_and_computes_nothing(
-    leakbench: Leakbench, table: dict[str, tuple[float, float, float, float, float]]
-) -> None:
+def test_a_dry_run_prints_the_estimate_and_computes_nothing(leakbench: Leakbench, table: dict[str, Weights]) -> None:
     table |= {"attack direct": taking(3600), "ANN training": taking(60), "defense bu2022": taking(30)}
     table |= dict.fromkeys(("metrics of inversion", "check of inversion"), taking(0))
     before = files()
@@ -69,7 +72,7 @@ def test_a_dry_run_prints_the_estimate_and_computes_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [False, True])
 def test_evaluation_models_that_are_given_are_not_trained(
-    leakbench: Leakbench, table: dict[str, tuple[float, float, float, float, float]], warm: Warm, given: bool
+    leakbench: Leakbench, table: dict[str, Weights], warm: Warm, given: bool
 ) -> None:
     table["evaluation of inversion"] = taking(3600)
     assert leakbench("export", warm.out, "--judges", "--cache", warm.cache, "--out", "judges").status == 0
@@ -80,13 +83,13 @@ def test_evaluation_models_that_are_given_are_not_trained(
 
 def test_an_estimate_is_for_the_speed_of_this_machine_in_the_precision_of_the_run(
     leakbench: Leakbench,
-    table: dict[str, tuple[float, float, float, float, float]],
+    table: dict[str, Weights],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    table["accuracy and energy"] = (0.0, 0.0, 0.0, 0.0, 0.5)
+    table["accuracy and energy"] = (0.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0)
     seconds = []
     for precision, taken in (("float32", 1.0), ("bfloat16", 0.5)):
-        measured = {("vgg4", precision): Speed(ann=100.0, spiking=taken)}
+        measured = {("vgg4", precision): Speed(ann=100.0, spiking=taken, other=100.0)}
         monkeypatch.setattr(speed, "measured_speed", lambda model, _, precision, of=measured: of[model, precision])
         said = leakbench("run", "-d", "bu2022", "-a", "none", "--precision", precision, "--dry-run", "--out", "out")
         told = re.search(r"about ([0-9.]+) s on one thread", said.out)
@@ -95,9 +98,7 @@ def test_an_estimate_is_for_the_speed_of_this_machine_in_the_precision_of_the_ru
     assert seconds[0] == pytest.approx(2 * seconds[1], rel=0.05)
 
 
-def test_the_settings_of_a_sweep_have_one_line(
-    leakbench: Leakbench, table: dict[str, tuple[float, float, float, float, float]]
-) -> None:
+def test_the_settings_of_a_sweep_have_one_line(leakbench: Leakbench, table: dict[str, Weights]) -> None:
     table |= dict.fromkeys(("ANN training", "defense bu2022", "defense han2020", "accuracy and energy"), taking(30))
 
     def lines(*timesteps: int) -> list[str]:
@@ -119,7 +120,7 @@ def test_the_settings_of_a_sweep_have_one_line(
 
 @pytest.mark.slow
 def test_cells_that_are_in_the_store_count_as_nothing(
-    leakbench: Leakbench, warm: Warm, table: dict[str, tuple[float, float, float, float, float]], tmp_path: Path
+    leakbench: Leakbench, warm: Warm, table: dict[str, Weights], tmp_path: Path
 ) -> None:
     """All of them; then without metrics; then without a network, and so with nothing that stands on it."""
     table |= {"attack direct": taking(600), "accuracy and energy": taking(10)}
@@ -174,7 +175,7 @@ def test_a_dry_run_of_a_configuration_file_with_suite_seeds_and_several_data_set
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_long_run_says_so_before_it_starts(
-    leakbench: Leakbench, warm: Warm, table: dict[str, tuple[float, float, float, float, float]], tmp_path: Path
+    leakbench: Leakbench, warm: Warm, table: dict[str, Weights], tmp_path: Path
 ) -> None:
     table |= {"accuracy and energy": taking(1000)}
     cache = copied(warm.cache, tmp_path / "cache")
@@ -186,3 +187,24 @@ def test_a_long_run_says_so_before_it_starts(
     assert f"the {CELLS - 4} of {CELLS} cells that are in the store" in " ".join(long.err.split())
     assert "about" not in long.out
     assert "one thread" not in leakbench(*arguments, "--cache", cache).err  # all of it is in the store now
+
+
+@pytest.mark.slow
+def test_networks_are_timed_before_all_but_short_runs(
+    table: dict[str, Weights], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    timed: list[str] = []
+
+    def measured(model: str, *_: object) -> Speed:
+        timed.append(model)
+        return Speed(ann=0.5, spiking=0.5, other=0.5)
+
+    monkeypatch.setattr(speed, "measured_speed", measured)
+    cells = cells_of(make_config({"dataset": "digits", "defense": ["han2020"], "attack": "none", "controls": False}))
+    settings = Settings(str(tmp_path / "cache"))
+    for each in (1.0, 1e9):  # of multiply-accumulates of the ANN's training
+        table["ANN training"] = (0.0, 0.0, each, 0.0, 0.0, 0.0, 0.0)
+        told = sum(filter(None, say_if_long(cells, settings, 1)))
+        assert (told > 0.4 * SAID_ABOVE) is bool(timed)
+    assert timed == ["vgg4"]
+    assert "on one thread" in capsys.readouterr().err

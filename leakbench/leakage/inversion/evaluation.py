@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from leakbench.contracts import Context
 from leakbench.data import Dataset, dataset_label
+from leakbench.data.dataset import are_pictures
 from leakbench.data.public import PHOTOS, public_images
 from leakbench.leakage.halves import halves
 from leakbench.leakage.inversion.gates import below_floor
@@ -28,7 +29,7 @@ from leakbench.metrics.estimate import Estimate, proportion
 from leakbench.metrics.inception import INCEPTION_WEIGHTS, InceptionFeatures
 from leakbench.metrics.reconstructions import INCEPTION, RELEASED, Features, RealImages, some_of_each
 from leakbench.metrics.squeezenet import SQUEEZENET_WEIGHTS, SqueezeNetFeatures
-from leakbench.models.judges import Ensemble, Judge, are_pictures, corrupted, judges_of, operating_point, train_judge
+from leakbench.models.judges import Ensemble, Judge, corrupted, judges_of, operating_point, train_judge
 from leakbench.models.outliers import outliers
 from leakbench.models.training import SHRUNK, predict
 from leakbench.runtime.seeds import seed_of

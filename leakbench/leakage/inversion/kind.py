@@ -12,6 +12,7 @@ from leakbench import registry
 from leakbench.cells import AnchorCell, AttackCell, BaseCell, CheckCell, PreparationCell
 from leakbench.contracts import Attack
 from leakbench.data import dataset_label
+from leakbench.data.dataset import are_pictures
 from leakbench.errors import NotApplicable, NumericalError
 from leakbench.leakage.controls import ANN, SHUFFLED, UNPROTECTED, UNTRAINED
 from leakbench.leakage.inversion.anchors import ANCHOR, NOISE, REAL, anchor
@@ -54,7 +55,7 @@ from leakbench.metrics.class_leaks import NETWORKS
 from leakbench.metrics.estimate import mean, proportion
 from leakbench.metrics.metric import Measurement, Metric
 from leakbench.metrics.reconstructions import ReconstructionMetric
-from leakbench.models.judges import JUDGES, are_pictures, judges_of
+from leakbench.models.judges import JUDGES, judges_of
 from leakbench.records import AttackRow, CellRecord, Index, JudgeInfo, OpenSet, Picture, Value, fields, value
 from leakbench.runtime.store import Artifact
 from leakbench.runtime.workspace import Workspace
