@@ -12,6 +12,8 @@ from leakbench.bench.stages.victim import BuiltVictim
 from leakbench.cells import AttackCell
 from leakbench.contracts import Access, AttackContext, Cost, PublicImages, Victim
 from leakbench.leakage.kind import LeakageKind
+from leakbench.models.steadiness import Steadiness
+from leakbench.registry import is_built_in
 from leakbench.runtime.fence import fenced
 from leakbench.runtime.plugins import isolation_inputs, made_plugin
 from leakbench.runtime.seeds import seed_of
@@ -84,10 +86,15 @@ def attacked(workspace: Workspace, cell: AttackCell, victim: BuiltVictim, kind: 
         context.references = tuple(reference.handed(number) for number, reference in enumerate(references))
         # a copy of its own: what an attack does to the network must not reach what is measured on it
         handed = deployed.copy()
+        steadiness = Steadiness(cell.defense.name, deployed.network, workspace.dataset(cell.dataset).test.images)
         with fenced(variant.name, seed):
             outcome = task.run(plugin, Victim(handed, Access.WEIGHTS), context)
         record = AttackRecord(cost=outcome.cost, findings=outcome.findings, shared=shared.keys)
-        return task.to_tensors(outcome, context), record.model_dump()
+        tensors = task.to_tensors(outcome, context)
+        # built-in attacks leave the network as it was
+        for asked in (deployed.network, *([handed] if is_built_in("attack", variant.target) else [])):
+            steadiness.check(asked)
+        return tensors, record.model_dump()
 
     inputs = {**variant.identity, **isolated, **known, "victim": deployed.identity, **task.inputs}
     if references:

@@ -17,6 +17,7 @@ from leakbench.errors import NotApplicable, PluginError
 from leakbench.leakage import control_training
 from leakbench.leakage.controls import BLANK
 from leakbench.leakage.kind import Deployed
+from leakbench.models.steadiness import Steadiness
 from leakbench.models.storage import check_kept, load_network, save_network
 from leakbench.runtime.fence import fenced
 from leakbench.runtime.plugins import ISOLATED, how_it_runs, isolation_inputs, load_plugin, made_plugin
@@ -124,7 +125,9 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, trainin
         seconds = context.stopwatch.seconds
         _check_timesteps(cell, plugin, victim)
         tensors, saved = save_network(victim)
-        check_kept(variant.name, victim, load_network(tensors, saved, workspace.device))
+        kept = load_network(tensors, saved, workspace.device)
+        check_kept(variant.name, victim, kept)
+        Steadiness(variant.name, kept, data.test.images).check(kept)
         record = VictimRecord(
             network=saved,
             seconds=seconds,
