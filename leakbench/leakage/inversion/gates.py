@@ -173,8 +173,11 @@ def sees_what_the_victim_sees(attack: SeedGroup, control: SeedGroup, metric: str
     there, elsewhere = control.mean("victim_confidence"), control.mean(metric)
     if confidence is None or seen is None or there is None or elsewhere is None:
         return _gate("G7", None, "no victim and unprotected network to compare")
-    if there <= CONFIDENT or not tells_classes(control):
-        return _gate("G7", None, "the attack does not satisfy victim and evaluation models on the unprotected network")
+    if there <= CONFIDENT:
+        on = f"on the unprotected network the victim's mean confidence is {there:.2f}"
+        return _gate("G7", None, f"{on}, and it takes more than {CONFIDENT:g} there to compare")
+    if not tells_classes(control):
+        return _gate("G7", None, "the evaluation models recognise nothing on the unprotected network to compare with")
     chance = by_chance(metric, control)
     if elsewhere <= chance:
         return _gate("G7", None, "the evaluation models accept no image of the unprotected network's to compare with")

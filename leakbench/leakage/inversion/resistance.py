@@ -15,6 +15,7 @@ from leakbench.leakage.inversion.class_evidence import (
     quoted_attacks,
 )
 from leakbench.metrics.accuracy import MOST_LOST, lost_too_much
+from leakbench.metrics.class_leaks import CONTROLS
 from leakbench.metrics.class_leaks import NETWORKS as NAMES
 from leakbench.records import AttackRow, CellRecord
 
@@ -187,8 +188,11 @@ def _votes(evidence: ClassEvidence) -> Iterator[Missing]:
         yield Missing(f"with {classes} class{'es' * (classes > 1)} nothing can be told from chance")
     else:
         needed = max(needed, least)
-    if networks < needed:
-        have = "one network" if networks == 1 else f"{networks} networks"
+    have = "one network" if networks == 1 else f"{networks} networks"
+    if max(NETWORKS, least or 0) <= networks < needed and evidence.false_acceptance is None:
+        why = f"{needed} are needed where no network that knows nothing was attacked"
+        yield Missing(f"{have}: {why}", f"--null-networks {CONTROLS}", more=True)
+    elif networks < needed:
         can = "no class can be named, nothing can resist" if networks < NAMES else "too few to exclude a leak"
         yield Missing(f"{have}: {can}", f"--seeds {needed}", more=True)
     elif evidence.open:

@@ -567,7 +567,7 @@ LACKING: dict[Callable[[list[CellRecord]], list[CellRecord]], tuple[str, str]] =
     three: ("3 networks", "--seeds 4"),
     one: ("one network: no class can be named, nothing can resist", "--seeds 4"),
     without_controls: (f"{AUTO}, G1: no unprotected network was attacked", ""),
-    without_nulls: ("4 networks: too few to exclude a leak", "--seeds 6"),
+    without_nulls: ("4 networks: 6 are needed where no network that knows nothing was attacked", "--null-networks 6"),
     half_its_effort_draws_a_class_of_one_of_three: ("1 of 10 classes are not excluded", "--seeds 8"),
     half_its_effort_draws_a_class: ("1 of 10 classes are not excluded", "--seeds 8"),
     few_images_of_every_class: ("inversion: images are recognised more often than by chance", ""),
