@@ -66,6 +66,11 @@ class Defense(Plugin[P]):
                     f"{self.name}: the neurons {key.removesuffix('.threshold')!r} have no threshold yet: set it, as "
                     "leakbench.snn.balance_thresholds does"
                 )
+            if tensor.is_floating_point() and tensor.dtype != torch.float32:
+                raise PluginError(
+                    f"{self.name}: the protected network must be float32, and its {key!r} is {tensor.dtype}: return "
+                    "network.float()"
+                )
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise NumericalError(f"{self.name}: the protected network holds NaN or infinity in {key!r}")
         context.findings.check(self.name)
