@@ -147,7 +147,8 @@ def built(name: str, record: NetworkRecord, tensors: Mapping[str, Tensor], devic
     if not registry.is_built_in("model", architecture.model) and theirs != named:
         raise PluginError(
             f"{name} sent a network of the model {printable(architecture.label)[:100]!r}: it must be built in, or the "
-            "one that the plugin was given"
+            "one that the plugin was given; install the model as a package (docs/write-a-model.md), or run with "
+            "--no-isolate"
         )
     try:
         return network_of(record, tensors, device)
