@@ -176,8 +176,9 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
     """Defences in question of which some network knows no class."""
     classes = _classes(record, group)
     ignorant = {label: found for label in group.evaluated if (found := _ignorant(group, label, classes))}
+    untaught = _untaught(group, classes)
     if not ignorant:
-        return _untaught(group, classes)
+        return untaught
     items = []
     for label, found in ignorant.items():
         experiment = group.experiments[label, ""]
@@ -189,7 +190,7 @@ def _at_chance(record: RunRecord, group: Group) -> list[Flag]:
         "no protection."
     )
     title = f"{_count(sum(ignorant.values()), 'network')} at chance, {group.title}"
-    return [Flag(True, title, text, tuple(items))]
+    return [*untaught, Flag(True, title, text, tuple(items))]
 
 
 def _forgetful(record: RunRecord, group: Group) -> list[Flag]:
@@ -228,13 +229,14 @@ def _ignorant(group: Group, label: str, classes: int) -> int:
 
 
 def _untaught(group: Group, classes: int) -> list[Flag]:
-    """An ANN that defences are compared with knows no class, though networks beside it do."""
+    """An ANN that defences are compared with knows no class."""
     if not _ignorant(group, ANN, classes):
         return []
     accuracy = group.experiments[ANN, ""].overall(ACCURACY)
     text = (
         f"A guess among {classes} classes is right as often: what attacks draw from it, or from its conversion, does "
-        "not show whether they work. An ANN of your own needs its trained weights."
+        "not show whether they work. An ANN of your own needs its trained weights, and outputs in the order of the "
+        "data set's classes."
     )
     item = Item(ANN, in_full(group.vocabulary.unit(ACCURACY), accuracy) if accuracy else "")
     return [Flag(True, f"The unprotected ANN is at chance, {group.title}", text, (item,))]

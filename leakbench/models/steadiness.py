@@ -62,7 +62,9 @@ class Steadiness:
 
         def asked(x: Tensor) -> Tensor:
             with torch.no_grad():
-                return network(x, seed=0) if isinstance(network, SpikingNetwork | ModuleNetwork) else network(x)
+                spiking = isinstance(network, SpikingNetwork | ModuleNetwork)
+                logits: Tensor = network(x, seed=0) if spiking else network(x)
+            return logits
 
         with seeded(0):
             return predict(asked, images, device).argmax(1)

@@ -190,7 +190,7 @@ def _asked(snn: str, given: NetworkSettings, shape: tuple[int, int, int], classe
     images, others = torch.rand(2, 8, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         first, again = (network(images, seed=0) for _ in range(2))
-        beside = network(torch.cat([images[:4], others[4:]]), seed=0)[:4]
+        beside = network(torch.cat([images[:4], 0.1 * others[4:]]), seed=0)[:4]  # others of another brightness
         module_of.cache_clear()
         anew = built()(images, seed=0)
     for answers, problem in (
