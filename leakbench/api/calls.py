@@ -89,6 +89,7 @@ def run(
 
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn, with_own_ann
+    from leakbench.session.answers import check_ann
 
     own = OwnAnn(_path(weights, "--weights"), _numbers(mean), _numbers(std))
     for option, named in (("protocol", protocol), ("suite", suite), ("preset", preset)):
@@ -102,6 +103,7 @@ def run(
     grid = with_own_ann(grid, own, where.path("data"), where.path("cache"))
     call = _call("run", {**options, **({"protocol": protocol} if protocol else {})})
     with _backend(executor, address, device) as backend:
+        check_ann(grid, where.path("data"), backend.device)
         return _computed(grid, call, where, out, backend, jobs, isolate, quiet, secret)
 
 
@@ -159,7 +161,7 @@ def audit(
     from leakbench.runtime.process import device_here
     from leakbench.session import audits
     from leakbench.session.anns import OwnAnn
-    from leakbench.session.answers import check_answers
+    from leakbench.session.answers import check_ann, check_answers
 
     named = os.fspath(snn) if isinstance(snn, str | os.PathLike) else snn
     if not isinstance(named, str | nn.Module):
@@ -171,6 +173,7 @@ def audit(
         network, grid = audits.audited(named, said, options, own, where.path("data"), where.path("cache"))
         name = audits.name_of(named)
         check_answers(network, name, grid.dataset[0], where.path("data"), torch.device(device_here(backend.device)))
+        check_ann(grid, where.path("data"), backend.device)
         call = _call("audit", {"snn": name, **options})
         secret = own.files(options.get("ann"))
         return _computed(grid, call, where, out, backend, jobs, isolate, quiet, secret)

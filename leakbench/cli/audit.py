@@ -119,7 +119,7 @@ def audit(
     from leakbench.session import audits
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn
-    from leakbench.session.answers import check_answers, check_shapes
+    from leakbench.session.answers import check_ann, check_answers, check_shapes
 
     backend = context.with_resource(backend_named(executor or LOCAL, address, device or "auto"))
     gate = [conditions.parse(text) for text in fail_if or ()]
@@ -148,6 +148,7 @@ def audit(
             check_shapes(network, snn, grid.dataset[0], size.shape, size.classes)
     else:
         check_answers(network, snn, grid.dataset[0], data, torch.device(device_here(backend.device)))
+        check_ann(grid, data, backend.device)
     where = {
         "cache": cache,
         "local_cache": local_cache,

@@ -209,6 +209,7 @@ def run(
     from leakbench.bench.run_folder import read_grid
     from leakbench.session import run as session
     from leakbench.session.anns import OwnAnn, with_own_ann
+    from leakbench.session.answers import check_ann
 
     gate = [conditions.parse(text) for text in gates]
     named = elsewhere.get("protocol") if protocol is None else protocol
@@ -253,6 +254,8 @@ def run(
     )
     secret = own.files(grid.ann)
     grid = with_own_ann(grid, own, data, cache)
+    if not dry_run:
+        check_ann(grid, data, backend.device)
     carry_out(
         context, grid, out or session.default_folder(grid), where, backend, isolate, jobs, gate,
         secret=secret, dry_run=dry_run, as_json=as_json, quiet=quiet,

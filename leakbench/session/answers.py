@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from leakbench.bench.grid import GridConfig, default_model
 from leakbench.contracts import ModuleNetwork
-from leakbench.data import load_dataset
+from leakbench.data import Dataset, load_dataset
 from leakbench.errors import UsageError, printable
 from leakbench.leakage.inversion.gates import CONFIDENT
 from leakbench.metrics.accuracy import accuracy
 from leakbench.metrics.estimate import proportion
 from leakbench.models.simulation import simulated
+from leakbench.models.storage import build_ann
 from leakbench.models.training import predict
+from leakbench.models.weights import load_checkpoint
+from leakbench.runtime.process import device_here
 from leakbench.session.audits import Network
 from leakbench.snn import SpikingNetwork
 
@@ -48,9 +53,7 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
     """
     private = load_dataset(dataset, data)
     check_shapes(network, snn, dataset, private.image_shape, len(private.classes))
-    count = max(IMAGES, PER_CLASS * len(private.classes))
-    order = torch.randperm(len(private.test), generator=torch.Generator().manual_seed(0))[:count]
-    images, labels = private.test.images[order], private.test.labels[order]
+    images, labels = _some(private)
     network = network.to(device)
     if isinstance(network, SpikingNetwork):
         steps = network.config.timesteps
@@ -61,22 +64,13 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
         logits = predict(network, images, device)
     logits = logits.cpu()
     right, chance = accuracy(logits, labels), 1 / len(private.classes)
-    answers = torch.zeros(len(private.classes), len(private.classes), dtype=torch.int64)
-    answers.index_put_((labels, logits.argmax(1)), torch.ones((), dtype=torch.int64), accumulate=True)
-    names = ", ".join(private.classes[:_NAMES]) + (", ..." if len(private.classes) > _NAMES else "")
-    if renamed := _exchanged(answers):
-        called = [f"{private.classes[shown]} is called {private.classes[said]}" for shown, said in renamed.items()]
-        more = ", ..." if len(called) > _NAMES else ""
-        raise UsageError(
-            f"--snn {snn}: it calls classes by each other's names ({printable(', '.join(called[:_NAMES]))}{more}): its "
-            f"outputs must be in the order of the data set's classes, {printable(names)}"
-        )
+    _check_names(f"--snn {snn}", logits, labels, private.classes)
     known = len(labels) < ENOUGH or right.low > chance
     if not known or right.high < min(2 * chance, chance + 0.1):
         raise UsageError(
             f"--snn {snn}: it classifies {right.value:.0%} of {len(labels)} test images correctly, and a guess "
             f"{chance:.0%}, so this is not the network that was trained: check its settings (input, neurons, readout), "
-            f"the order of its classes ({printable(names)}) and --dataset"
+            f"the order of its classes ({_named(private.classes)}) and --dataset"
         )
     certain = logits.double().softmax(1).amax(1)[logits.argmax(1) == labels].mean().item()
     if certain < UNSURE:
@@ -84,6 +78,55 @@ def check_answers(network: Network, snn: str, dataset: str, data: Path | None, d
             f"--snn {snn}: its mean confidence in test images that it classifies correctly is {certain:.2f}; an attack "
             f"that finds nothing counts as failed where the network is not sure of its images (above {CONFIDENT:g}). "
             "Are its outputs logits, and readout.over and scale those that it was trained with?"
+        )
+
+
+def check_ann(grid: GridConfig, data: Path | None, device: str) -> None:
+    """UsageError, one line, where a run's own ANN calls classes by each other's names; a warning where it knows none.
+
+    Where it stands for several data sets or models nothing is asked.
+    """
+    if grid.ann is None or len(grid.dataset) > 1 or len(grid.model) > 1:
+        return
+    (name,) = grid.dataset
+    private = load_dataset(name, data)
+    model = grid.model[0] if grid.model else default_model(name, grid.preset)
+    ann = build_ann(model, private.image_shape, len(private.classes), private.input_range)
+    load_checkpoint(Path(grid.ann), ann)
+    images, labels = _some(private)
+    here = torch.device(device_here(device))
+    logits = predict(ann.to(here).eval().requires_grad_(False), images, here)
+    shown = f"--ann {Path(grid.ann).name}"
+    _check_names(shown, logits, labels, private.classes)
+    if (right := accuracy(logits, labels)).low <= 1 / len(private.classes):
+        log.warning(
+            f"{shown}: it classifies {right.value:.0%} of {len(labels)} test images correctly, a guess "
+            f"{1 / len(private.classes):.0%}: are its weights trained, and its outputs in the order of the data set's "
+            f"classes ({_named(private.classes)})?"
+        )
+
+
+def _some(private: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """Test images that a network is asked about, and their labels."""
+    count = max(IMAGES, PER_CLASS * len(private.classes))
+    order = torch.randperm(len(private.test), generator=torch.Generator().manual_seed(0))[:count]
+    return private.test.images[order], private.test.labels[order]
+
+
+def _named(classes: Sequence[str]) -> str:
+    return printable(", ".join(classes[:_NAMES]) + (", ..." if len(classes) > _NAMES else ""))
+
+
+def _check_names(given: str, logits: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> None:
+    """UsageError where classes are called by each other's names."""
+    answers = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    answers.index_put_((labels, logits.argmax(1)), torch.ones((), dtype=torch.int64), accumulate=True)
+    if renamed := _exchanged(answers):
+        called = [f"{classes[shown]} is called {classes[said]}" for shown, said in renamed.items()]
+        more = ", ..." if len(called) > _NAMES else ""
+        raise UsageError(
+            f"{given}: it calls classes by each other's names ({printable(', '.join(called[:_NAMES]))}{more}): its "
+            f"outputs must be in the order of the data set's classes, {_named(classes)}"
         )
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from leakbench.bench.grid import GridConfig
 from leakbench.contracts import ImageClassifier, InputRange
 from leakbench.data import Dataset, load_dataset
 from leakbench.data.dataset import Split
 from leakbench.errors import UsageError
 from leakbench.models.storage import build_ann
 from leakbench.session import answers
-from leakbench.session.answers import _exchanged, check_answers
+from leakbench.session.answers import _exchanged, check_ann, check_answers
 from leakbench.snn import SpikingConfig, SpikingNetwork
 
 CPU = torch.device("cpu")
@@ -107,6 +112,36 @@ def test_who_is_certain_of_nothing_is_warned_of(caplog: pytest.LogCaptureFixture
     assert "its mean confidence in test images that it classifies correctly is 0.1" in caplog.text
     caplog.clear()
     assert _checked(_nearest_mean(list(range(10)), scale=10.0)) == "" and not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("order", "scale", "refused", "warned"),
+    [
+        (range(10), 1.0, "", False),
+        (
+            [*range(1, 10), 0],
+            1.0,
+            "--ann mine.safetensors: it calls classes by each other's names (0 is called 9",
+            False,
+        ),
+        (range(10), 0.0, "", True),
+    ],
+)
+def test_an_ann_of_ones_own_has_its_classes_in_the_data_sets_order(
+    order: list[int], scale: float, refused: str, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = _nearest_mean(list(order), scale)
+    file = tmp_path / "mine.safetensors"
+    save_file(ann.state_dict(), file)
+    grid = GridConfig(dataset=("digits",), model=(ann.arch,), ann=str(file), defense=("ann",), attack=("none",))
+    said = ""
+    with caplog.at_level(logging.WARNING, logger="leakbench"):
+        try:
+            check_ann(grid, None, "cpu")
+        except UsageError as error:
+            said = str(error)
+    assert said.startswith(refused) and bool(said) == bool(refused)
+    assert bool(caplog.records) == warned
 
 
 def test_only_what_takes_the_data_sets_images_passes() -> None:
