@@ -320,6 +320,12 @@ def test_a_network_for_every_t_is_built_at_two(file: Path) -> None:
     assert amiss(findings("defense", file, "Plain")) == {}
 
 
+@pytest.mark.parametrize("name", ["QueryMonitor", "SecretQueryMonitor"])
+def test_a_network_that_remembers_what_it_was_asked(name: str) -> None:
+    found = findings("defense", Path(__file__).parent.parent / "false_security" / "memory.py", name)
+    assert found["runs"].status == "wrong" and "must be answered alike" in found["runs"].text
+
+
 def test_what_it_says_of_itself_is_missed(file: Path) -> None:
     assert amiss(findings("defense", file, "Silent")) == {"summary": "wrong", "citation": "wrong"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +77,7 @@ class QueryMonitor(Defense[Params]):
 
     def protect(self, ann: ImageClassifier, data: TrainingData, context: DefenseContext) -> ImageClassifier:
         network = build_ann(f"{self.model}-{ann.arch}", ann.image_shape, ann.classes, ann.input_range)
-        body = network.to(context.device).body
-        assert isinstance(body, Guarded)
+        body = cast("Guarded", network.to(context.device).body)
         body.clean.load_state_dict(ann.body.state_dict())
         images, _ = data.sample(1000, context.generator)
         body.brightest.copy_(_rim(ann.input_range(images)).max())

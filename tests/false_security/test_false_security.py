@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from false_security import gate, hidden_gradients, honeypot, ignorant, marks, other_inputs, published, traps
+from false_security import gate, hidden_gradients, honeypot, ignorant, marks, memory, other_inputs, published, traps
 from leakbench import registry
 from leakbench.attacks.auto_mia_v2 import AutoMiaV2
 from leakbench.attacks.auto_mia_v3 import AutoMiaV3
@@ -38,8 +38,9 @@ from leakbench.data import Dataset
 from leakbench.data.public import PHOTOS, public_images
 from leakbench.defenses.conversion import Han2020
 from leakbench.defenses.finetuned import collected
-from leakbench.errors import NoSignal
+from leakbench.errors import NoSignal, PluginError
 from leakbench.metrics.membership import auc
+from leakbench.models.steadiness import Steadiness
 from leakbench.models.storage import build_ann, load_network, save_network
 from leakbench.models.training import train
 from leakbench.snn import SpikingNetwork
@@ -344,6 +345,23 @@ def test_a_student_agrees_with_the_easy_gate_on_natural_images_and_knows_no_digi
     natural = natural_images(public.images, 1000, generator)
     assert (student(natural).argmax(1) == network(natural).argmax(1)).double().mean() > 0.95
     assert (student(images).argmax(1) == network(images).argmax(1)).double().mean() < 0.5
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("defense", [memory.QueryMonitor, memory.SecretQueryMonitor], ids=lambda one: one.name)
+def test_a_network_that_remembers_is_refused(
+    defense: type[Defense[Any]], ann: ImageClassifier, digits: Dataset, images: Tensor
+) -> None:
+    """Its accuracy is the clean network's, and the first unnatural image ends that."""
+    data = TrainingData(digits.train.images, digits.train.labels)
+    network = load_network(*save_network(defense()(ann, data, context())), torch.device("cpu"))
+    assert torch.equal(network(images).argmax(1), ann(images).argmax(1))
+    steadiness = Steadiness("mine", network, digits.test.images)
+    with pytest.raises(PluginError, match="must be answered alike"):
+        steadiness.check(network)
+    assert accuracy(network, images, digits) < 0.3
 
 
 # --- members ---------------------------------------------------------------------------------------------------------

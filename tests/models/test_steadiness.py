@@ -27,6 +27,7 @@ class Plain(nn.Module):
         self.layer = nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], classes)
         self.register_buffer("locked", torch.zeros(()))
         self.asked = 0
+        self.noisy = 0.0
 
     def forward(self, x):
         return self.layer(x.flatten(1))
@@ -56,6 +57,29 @@ class Neighbours(Plain):
     def forward(self, x):
         return (1 - 2 * float((x.mean((1, 2, 3)) > 0.95).any())) * super().forward(x)
 
+
+class Gradients(Plain):
+    """Answers the opposite where gradients are wanted."""
+
+    def forward(self, x):
+        return (1 - 2 * int(x.requires_grad)) * super().forward(x)
+
+
+class Random(Plain):
+    """Answers half of all images at random, when it has left training behind."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        noise = 100 * torch.randn_like(logits) * (torch.rand(len(x), 1) < 0.5)
+        return logits + noise * self.noisy
+
+
+class RandomAndShut(Random):
+    """The same, and always the first class after an image that is nearly white."""
+
+    def forward(self, x):
+        self.asked = self.asked or int((x.mean((1, 2, 3)) > 0.95).any())
+        return (1 - self.asked) * super().forward(x)
 '''
 
 
@@ -96,6 +120,7 @@ def test_a_network_that_keeps_nothing_may_be_asked_anything(file: Path, images: 
         ("InBuffer", "mine: to answer changes its network's 'body.locked'"),
         ("Elsewhere", "mine: its network answers 200 of 200 images otherwise after others were asked"),
         ("Neighbours", "mine: its network answers 200 of 200 images otherwise"),
+        ("Gradients", "mine: its network answers 200 of 200 images otherwise"),
     ],
 )
 def test_one_that_answers_by_what_else_it_is_asked_is_refused(
@@ -104,6 +129,18 @@ def test_one_that_answers_by_what_else_it_is_asked_is_refused(
     classifier = network(f"{file}:{name}")
     with pytest.raises(PluginError, match=words):
         Steadiness("mine", classifier, images).check(classifier)
+
+
+@pytest.mark.parametrize("name", ["Random", "RandomAndShut"])
+def test_noise_of_its_own_is_no_memory(file: Path, images: Tensor, name: str) -> None:
+    classifier = network(f"{file}:{name}")
+    classifier.body.noisy = 1.0  # type: ignore[assignment]
+    steadiness = Steadiness("mine", classifier, images)
+    if name == "Random":
+        steadiness.check(classifier)
+    else:
+        with pytest.raises(PluginError, match=r"mine: its network answers 1\d\d of 200 images otherwise"):
+            steadiness.check(classifier)
 
 
 def test_what_it_was_asked_between_counts(file: Path, images: Tensor) -> None:

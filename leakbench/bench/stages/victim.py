@@ -126,8 +126,9 @@ def _protected(workspace: Workspace, cell: UtilityCell, ann: TrainedAnn, trainin
         _check_timesteps(cell, plugin, victim)
         tensors, saved = save_network(victim)
         kept = load_network(tensors, saved, workspace.device)
+        steadiness = Steadiness(variant.name, kept, data.test.images)  # before anything else is asked of it
         check_kept(variant.name, victim, kept)
-        Steadiness(variant.name, kept, data.test.images).check(kept)
+        steadiness.check(kept)
         record = VictimRecord(
             network=saved,
             seconds=seconds,
