@@ -32,9 +32,9 @@ PICTURE_EPOCHS = 16
 """passes over many pictures"""
 VEILED_PICTURES = 0.25
 """share of a batch of pictures that is mixed with outliers; what half would do to these models is not measured"""
-FLAT = 1e-5
-"""of the greatest variance of patches: along directions with less they hold only what noise adds. Of photographs the
-least is 1.2e-5 (TinyImageNet), of grey images in three channels 0"""
+ROUNDING = (2 / 255) ** 2 / 12
+"""variance that rounding to 8 bits adds to a value on [-1, 1]: along directions with less, patches hold nothing else.
+Grey images in three channels have 8 such directions of 12, photographs none (TinyImageNet's least has 6 times it)"""
 PREPARED = 2000
 """training images, at most, from which a judge takes what it needs before its training"""
 ACCEPTED = 0.95
@@ -213,11 +213,11 @@ def _coarser(image_shape: ImageShape) -> nn.Module:
 
 def whitening(images: Tensor, side: int) -> Tensor:
     """[C side^2, C, side, side]: the principal directions of patches of ``images`` [N, C, H, W], each over the standard
-    deviation along it, and zeros for those along which patches are alike."""
+    deviation along it, and zeros for those along which 8-bit patches are alike."""
     channels = images.shape[1]
     patches = functional.unfold(images, side, stride=side).transpose(1, 2).flatten(0, 1).double()
     values, vectors = torch.linalg.eigh(torch.cov(patches.t()))
-    scaled: Tensor = vectors / (values + 5e-4).sqrt() * (values > FLAT * values.max())
+    scaled: Tensor = vectors / (values + 5e-4).sqrt() * (values > ROUNDING)
     return scaled.t().reshape(-1, channels, side, side).float()
 
 
