@@ -92,11 +92,11 @@ def unless_built_in(kind: registry.Kind, target: str) -> AbstractContextManager[
 def raised_at(error: BaseException, plugin: type[Any]) -> str:
     """The last line of the plugin's own file that an error came through, in brackets; empty where there is none.
 
-    A stand-in for a plugin of another process is of our file, whose lines say nothing of the plugin.
+    Nor is there one of a stand-in for a plugin of another process: its lines, in our file, say nothing of the plugin.
     """
     if isinstance(error, LeakBenchError) and error.where:
         return error.where
-    if plugin.__module__.startswith("leakbench."):
+    if plugin.__module__.startswith("leakbench.runtime.isolation."):
         return ""
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
