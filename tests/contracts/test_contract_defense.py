@@ -50,6 +50,12 @@ def test_a_defence_gets_a_frozen_ann_and_returns_a_frozen_network() -> None:
     assert not any(p.requires_grad for p in network.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_only_float32_is_measured(dtype: torch.dtype) -> None:
+    with pytest.raises(PluginError, match=rf"made: the protected network must be float32, and its 'body.* is {dtype}"):
+        defense(lambda ann: copy.deepcopy(ann).to(dtype))(tiny(), training_data(), context())
+
+
 @pytest.mark.parametrize("result", [None, 3, nn.Linear(2, 2)], ids=str)
 def test_what_is_no_network_is_refused(result: Any) -> None:
     with pytest.raises(PluginError) as error:
