@@ -111,6 +111,8 @@ def read_network(path: Path, what: str) -> SpikingNetwork | ImageClassifier:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
         raise UsageError(f"{what}: no such file {str(path)!r}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{where} is a folder: give the network's file") from None
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{where} is no readable safetensors file: {error}") from None
     if text is None:

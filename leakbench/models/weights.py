@@ -49,6 +49,8 @@ def read_weights(path: Path, option: str) -> dict[str, Tensor]:
     try:
         if checked_path(path, option).stat().st_size > _LARGEST:
             raise UsageError(f"{where} is larger than {_LARGEST} bytes")
+        if path.is_dir():
+            raise UsageError(f"{where} is a folder: give the file of weights")
         if path.suffix in _PICKLED:
             return _unpickled(path, where)
         with path.open("rb"):  # safetensors says of one that may not be read that it is not there

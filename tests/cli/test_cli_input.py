@@ -277,7 +277,7 @@ def test_a_checkpoint_that_does_not_fit(leakbench: Leakbench, warm: Warm, tmp_pa
         "classes": ["'10.weight'", "[10, 128]", "[3, 128]", "number of classes"],
         "float8": ["'10.weight'", "float8_e4m3fn", "save it as torch.float32"],
         "text": ["safetensors"],
-        "folder": ["no such file"],
+        "folder": ["is a folder"],
     }[fault]
     assert [word for word in [*words, "--ann", str(path)] if word not in line] == []
 

@@ -229,6 +229,8 @@ def test_other_files_are_refused(path: Path, content: bytes, problem: str) -> No
 def test_a_missing_file_a_later_format_and_numbers_that_are_none(path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         read_network(path.with_name("other"), "--snn")
+    with pytest.raises(UsageError, match="is a folder: give the network's file"):
+        read_network(path.parent, "--snn")
     tensors, record = save_network(network())
     path.write_bytes(save(tensors, {"leakbench": json.dumps({"format": 2, "network": record})}))
     with pytest.raises(UsageError, match="of format 2, and this LeakBench reads format 1"):

@@ -137,8 +137,9 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         assert "no readable safetensors file" in refused(path)
     torch.save(ann().body.state_dict(), tmp_path / "pickled")
     assert "a file of torch.save ends with .pt or .pth" in refused(tmp_path / "pickled")
-    (tmp_path / "folder").mkdir()
-    refused(tmp_path / "folder")
+    for name in ("folder", "folder.pth"):
+        (tmp_path / name).mkdir()
+        assert "is a folder: give the file of weights" in refused(tmp_path / name)
 
 
 def test_a_checkpoint_of_integers_is_refused(tmp_path: Path) -> None:
